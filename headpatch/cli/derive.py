@@ -140,7 +140,7 @@ def answered(
             Store(kept_in, verb.finished).open(None, verb.name)  # asks before the model loads
         vlm = vlm or loaded(request)
         if many:
-            stack.enter_context(recorded(vlm))
+            stack.enter_context(recorded(vlm, study.pairs.record))
         question.check_model(study, vlm)
         if keeps and verb.keyed and not isinstance(pairs, Listed):
             units = question.units(study, vlm, pairs, {})

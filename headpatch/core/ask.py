@@ -76,7 +76,7 @@ def ask(
     target: Any = opened  # a question that asks labelled rows takes them, too
     with ExitStack() as stack:
         if not isinstance(opened, Session):
-            stack.enter_context(recorded(vlm))
+            stack.enter_context(recorded(vlm, study.pairs.record))
         if not verb.finished or keep is None:
             return question.answer(ready(target, needs, stages), Call(stages, given=given))
         keep = user_path(keep, "keep") / verb.kept_in

@@ -145,7 +145,8 @@ def open_pairs(
         ``1/4``: every fourth pair alone is run here, and in every question; other processes run the
         others over the same `keep`. Without it, what all of them have finished is gathered.
     options
-        Override `headpatch.Study.pairs`: ``margin``, ``level``, ``resamples``, ``limit``, ``hold``.
+        Override `headpatch.Study.pairs`: ``margin``, ``level``, ``resamples``, ``limit``, ``hold``,
+        ``record``.
 
     Raises
     ------
@@ -323,7 +324,7 @@ def _survey(
     hold = positions is not None or vision
     with stages("Running the pairs") as advance:
         more = positions, advance, vision, hold
-        with recorded(vlm):
+        with recorded(vlm, study.pairs.record):
             found = survey(study, vlm, entries, *more, store=store, share=share)
     for words in found.slow:
         warnings.warn(words, stacklevel=2)

@@ -277,15 +277,16 @@ _recorded: "WeakKeyDictionary[nn.Module, Replays]" = WeakKeyDictionary()
 
 
 @contextmanager
-def recorded(vlm: VLM) -> Iterator[None]:
-    """Record passes that run again and again within this context.
+def recorded(vlm: VLM, wanted: bool = True) -> Iterator[None]:
+    """Record passes that run again and again within this context, if that is `wanted`.
 
     For a question of many pairs: in it nobody changes the model's weights. Nothing changes within
     another such context, nor where a model is not all on one GPU.
     """
     devices = vlm.devices()
     on_one = len(devices) == 1 and devices[0].type in RECORDERS
-    if vlm.model in _recorded or not on_one or any("_hf_hook" in vars(m) for m in vlm.lm.layers):
+    hooked = any("_hf_hook" in vars(layer) for layer in vlm.lm.layers)  # weights may come and go
+    if not wanted or vlm.model in _recorded or not on_one or hooked:
         yield
         return
     with kept_raised(vlm):

@@ -177,6 +177,7 @@ class OpenPairsKeywords(TypedDict, total=False):
     level: float
     resamples: int
     hold: float | None
+    record: bool
 
 
 class DrawPairsKeywords(TypedDict, total=False):

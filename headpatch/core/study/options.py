@@ -237,6 +237,9 @@ class PairsOptions(Strict):
     hold: Annotated[float, Field(ge=0)] | None = None
     """GiB of memory in which pairs stay open, so that their pictures are not run again. If left
     out, 4 and at most a quarter of what is free on a CPU, 12 and at most half on a GPU."""
+    record: bool = True
+    """Whether a GPU's passes that run again pair after pair are recorded (CUDA graphs), and then
+    launched all at once: the same numbers, sooner, for up to 6 GiB of its memory."""
 
 
 class DrawOptions(Strict):

@@ -150,7 +150,7 @@ class Worker:
 
     def _content(self, opening: Opening, asked: Asked | None, share: Handed) -> bytes:
         vlm = self._loaded(opening.study)
-        with recorded(vlm):
+        with recorded(vlm, opening.study.pairs.record):
             return self._found(vlm, opening, asked, share)
 
     def _found(self, vlm: VLM, opening: Opening, asked: Asked | None, share: Handed) -> bytes:
