@@ -102,7 +102,7 @@ _OF_STUDY = (
     ("limit", "pairs.limit", int, "N", "At most so many pairs of the dataset, drawn by the seed."),
     ("hold", "pairs.hold", float, "GIB",
      "Memory in which pairs stay open, so that their pictures are not run again. If left out, 4 "
-     "GiB and at most a quarter of what is free on a CPU, 16 GiB and at most half on a GPU."),
+     "GiB and at most a quarter of what is free on a CPU, 12 GiB and at most half on a GPU."),
     ("out", "out", Path, "DIR", "Folder for the results."),
     ("format", "figures.format", Several, "NAMES",
      "Figures as png, pdf, svg, several with commas; csv: their data too."),

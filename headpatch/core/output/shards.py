@@ -106,7 +106,8 @@ def left_by_shards(kept: Path, digest: str) -> bool:
 def digest_of(study: Study, verb: str, names: Sequence[str]) -> str:
     """Hash what shards of one run have in common."""
     content = study.model_dump(mode="json", exclude=_AWAY)
-    content["pairs"] = {**content["pairs"], "manifest": None, "hold": None}
+    own = {"manifest": None, "hold": None, "record": True}  # no number hangs on them
+    content["pairs"] = {**content["pairs"], **own}
     content["draw"] = {**content["draw"], "folder": None}
     text = json.dumps([verb, content, list(names)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
