@@ -74,7 +74,7 @@ class Kept:
         shape = grid.layers, self.rows, len(first), grid.heads, self.stack.head_dim
         if grid.without or sizes - {self.stack.head_dim} or 4 * torch.Size(shape).numel() > _MOST:
             return None
-        return _written_out(edits, shape)
+        return _written_out(edits, shape, next(self.stack.outputs[0].parameters()).device)
 
     def given(self) -> Tree:
         """Return the numbers that it hangs on."""
@@ -110,11 +110,10 @@ class Kept:
             self.answer_rows.give(rows)
 
 
-def _written_out(edits: Sequence[ZEdit], shape: tuple[int, ...]) -> Edits:
+def _written_out(edits: Sequence[ZEdit], shape: tuple[int, ...], device: torch.device) -> Edits:
     """Write out edits, ``[layers, rows, positions, heads, dim]``; of one head the last counts."""
     last = {(one.head.layer, one.row, one.head.head): one.value for one in edits}
     layer, row, head = torch.tensor(list(last)).unbind(1)
-    device = next((one.device for one in last.values() if one is not None), torch.device("cpu"))
     zero = torch.zeros(shape[2], shape[4], device=device)
     heads = torch.zeros(*shape[:2], shape[3], dtype=torch.bool)
     heads[layer, row, head] = True

@@ -160,6 +160,8 @@ class Replays:
             key: Hashable = what, form(given, tensors, {})
         except Foreign:
             return None, None
+        if any(one.device != self._room.device for one in tensors):  # it would stay as it is now
+            return None, None
         if (known := self._recordings.get(key)) is not None:
             self._recordings.move_to_end(key)
             return known.play(tensors), key
