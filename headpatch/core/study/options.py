@@ -238,8 +238,7 @@ class PairsOptions(Strict):
     """GiB of memory in which pairs stay open, so that their pictures are not run again. If left
     out, 4 and at most a quarter of what is free on a CPU, 12 and at most half on a GPU."""
     record: bool = True
-    """Whether a GPU's passes that run again pair after pair are recorded (CUDA graphs), and then
-    launched all at once: the same numbers, sooner, for up to 6 GiB of its memory."""
+    """Whether a GPU records passes that run again pair after pair: the same numbers, sooner."""
 
 
 class DrawOptions(Strict):
@@ -308,11 +307,9 @@ class VerdictOptions(Strict):
     vision: Count = 12
     """Pairs on which all heads of each vision layer are resampled."""
     followed: Annotated[int, Field(ge=2, le=1_000_000)] = 20
-    """Pairs, of those that judge and one a scene, on which the study's claims are followed up where
-    they need more than a verdict: attention that is cut, a stream that is swapped."""
+    """Pairs that judge, one a scene, on which claims are tested that need more than a verdict."""
     attribution: Count = 8
-    """Pairs of each part whose gradients rank the heads, for the faithfulness curves; 0 leaves that
-    out."""
+    """Pairs of each part whose gradients rank the heads, for the faithfulness curves; 0: none."""
     random: Positive = 3
     """Random rankings beside the others in the faithfulness curves."""
 
