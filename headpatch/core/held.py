@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from headpatch.core.session import Session
-from headpatch.engine.memory import tensors_in
 from headpatch.engine.prefill import LayerState
+from headpatch.engine.trees import tensors_in
 from headpatch.heads import Tower
 
 _GIB: Final = 1 << 30

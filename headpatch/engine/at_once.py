@@ -10,6 +10,9 @@ from headpatch.engine.precision import swapped
 from headpatch.engine.replay import Replays
 from headpatch.engine.trees import Tree, same
 
+_HIDDEN = "hidden_states"
+_TOKENS = 1024  # of a pass: where there are more, it does not wait for its launches
+
 
 @runtime_checkable
 class Pass(Protocol):
@@ -147,10 +150,6 @@ class _Following:
         finally:
             self._pass.use(None)
         return outputs[-1:] if self._last_only else outputs, self._pass.collected()
-
-
-_HIDDEN = "hidden_states"
-_TOKENS = 1024  # of a pass: where there are more, it does not wait for its launches
 
 
 def _entering(

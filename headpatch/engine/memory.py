@@ -1,12 +1,10 @@
 """Batches that are halved where memory runs out, so that a long run goes on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from headpatch.errors import InputError
 
@@ -69,18 +67,3 @@ def too_little(device: torch.device, rows: str, room: str) -> InputError:
     hint = "Use --device cpu or a smaller --dtype."
     found = f"{device} has too little memory for {rows}"
     return InputError("--device", found, f"room for {room}", hint)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield every tensor, always in the same order; one that stands in two places comes twice."""
-    if isinstance(value, Tensor):
-        yield value
-    elif is_dataclass(value):
-        for one in fields(value):
-            yield from tensors_in(getattr(value, one.name))
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from tensors_in(one)
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from tensors_in(one)

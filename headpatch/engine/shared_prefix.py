@@ -79,7 +79,7 @@ def attend_deviating(query: Queries, key: Tensor, value: Tensor, state: LayerSta
     Of the rows' suffix, `query`, `key` and `value` say how far they deviate. Only deviations are
     multiplied in low precision: of the queries with the keys, and of the weights with the values.
     """
-    assert state.known is not None  # see `prepared`
+    assert state.known is not None  # see `known`
     untouched, options = state.known, state.scoring
     low = untouched.key.dtype
     heads, suffix = query.shape[1:3]

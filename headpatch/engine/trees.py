@@ -5,7 +5,7 @@ change from one such tree to the next.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
 
@@ -14,6 +14,21 @@ from torch import Tensor, nn
 
 Tree: TypeAlias = Any
 _PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.Size, nn.Module, type(None))
+
+
+def tensors_in(value: Tree) -> Iterator[Tensor]:
+    """Yield every tensor, always in the same order; one that stands in two places comes twice."""
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value):
+        for one in fields(value):
+            yield from tensors_in(getattr(value, one.name))
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from tensors_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_in(one)
 
 
 class Foreign(Exception):

@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from headpatch.engine import at_once, replay
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
-from headpatch.engine.memory import release, tensors_in
+from headpatch.engine.memory import release
 from headpatch.engine.patching import patch, run_pair
 from headpatch.engine.replay import recorded
+from headpatch.engine.trees import tensors_in
 from headpatch.engine.widen import suffix_start, widen
 from headpatch.heads import HeadSet
 from headpatch.models.prompt import Prompt
