@@ -1,16 +1,19 @@
 """Which rows of a widening pass walk together, where they join, and what is replaced in them."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from headpatch.heads import Grid, HeadSet
+
+Made = TypeVar("Made")
+_FEWEST = 8  # rows that walk from the first layer on: fewer take as long
 
 
 class Row(NamedTuple):
@@ -45,13 +48,17 @@ class Chunk:
     """Rows that walk together: by layer, how many are `joining`, and what is replaced there.
 
     `order` is, for each row after the untouched one, its place in the list that was asked for; the
-    `early` ones come first.
+    `early` ones come first. Rows beyond those are walked for the shape alone, and change nothing.
     """
 
     order: tuple[int, ...]
     joining: tuple[int, ...]
     edits: tuple[Edits | None, ...]
     early: Early | None = None
+
+    def asked(self, logits: Float[Tensor, "rows tokens"]) -> Float[Tensor, "rows_ tokens"]:
+        """Return the rows that were asked for, behind the untouched one."""
+        return logits[: 1 + len(self.order)]
 
     @property
     def first(self) -> int:
@@ -70,45 +77,58 @@ def plan(
         range(len(rows)), key=lambda index: (not rows[index].early, rows[index].entry)
     )
     return [
-        _chunk(by_entry[start : start + size], rows, grid, device, int(carried))
+        _chunk(by_entry[start : start + size], rows, grid, device, int(carried), size)
         for start in range(0, len(by_entry), size)
     ]
 
 
 def _chunk(
-    order: Sequence[int], rows: Sequence[Row], grid: Grid, device: torch.device, first: int
+    order: Sequence[int],
+    rows: Sequence[Row],
+    grid: Grid,
+    device: torch.device,
+    first: int,
+    size: int,
 ) -> Chunk:
     asked, layers = [rows[index] for index in order], grid.layers
     joining = np.bincount([row.entry for row in asked], minlength=layers)
-    early = [row for row in asked if row.early]
-    edits = _edits(asked[len(early) :], layers, device, first + len(early))
-    return Chunk(tuple(order), tuple(joining.tolist()), edits, _early(early, grid, device))
+    early, rest = [row for row in asked if row.early], [row for row in asked if not row.early]
+    walking = len(early)
+    if early and not rest:  # as many as in other chunks, whatever was asked for
+        walking = max(min(_rounded(len(early)), size), len(early))
+        joining[0] = walking
+    edits: tuple[Edits | None, ...] = (None,) * layers
+    if rest:
+        place = first + len(early)
+        edits = _latest_edits.of(
+            rest, (layers, device, place), lambda: _edits(rest, layers, device, place)
+        )
+    replaced = None
+    if early:
+        how = grid, device, walking
+        replaced = _latest_early.of(early, how, lambda: _early(early, *how))
+    return Chunk(tuple(order), tuple(joining.tolist()), edits, replaced)
 
 
-_latest: "deque[tuple[tuple[Row, ...], Any, tuple[Edits | None, ...]]]" = deque(maxlen=8)
-"""Rows, what else their edits hang on, and those: over many pairs they are the same again."""
+def _rounded(count: int) -> int:
+    """Return the next power of two, and at least `_FEWEST`."""
+    return max(1 << (count - 1).bit_length(), _FEWEST)
 
 
-def _edits(
-    rows: Sequence[Row], layers: int, device: torch.device, first: int
-) -> tuple[Edits | None, ...]:
-    """Return by layer what is replaced in `rows`, which stand from place `first` on."""
-    if not rows:
-        return (None,) * layers
-    asked, more = tuple(rows), (layers, device, first)
-    for known, others, edits in _latest:
-        if more == others and len(known) == len(asked) and _same(known, asked):
-            return edits
-    sizes = [len(row.heads) for row in rows]
-    layer, head = np.concatenate([row.heads.places for row in rows]).T
-    place = np.repeat(np.arange(len(rows)) + first, sizes)
-    source = np.repeat([row.source for row in rows], sizes)
-    by_layer = layer.argsort(kind="stable")
-    table = torch.from_numpy(np.stack([place, head, source], 1)[by_layer])
-    parts = table.to(device).split(np.bincount(layer, minlength=layers).tolist())
-    made = tuple(part if len(part) else None for part in parts)
-    _latest.appendleft((asked, more, made))
-    return made
+class _Latest(Generic[Made]):
+    """What was made of the latest lists of rows: over many pairs they are the same again."""
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[tuple[Row, ...], Any, Made]] = deque(maxlen=8)
+
+    def of(self, rows: Sequence[Row], more: Any, make: Callable[[], Made]) -> Made:
+        """Return what was made of the same rows and of what else it hangs on, or make it."""
+        for known, others, made in self._known:
+            if more == others and len(known) == len(rows) and _same(known, rows):
+                return made
+        made = make()
+        self._known.appendleft((tuple(rows), more, made))
+        return made
 
 
 def _same(rows: Sequence[Row], others: Sequence[Row]) -> bool:
@@ -119,12 +139,30 @@ def _same(rows: Sequence[Row], others: Sequence[Row]) -> bool:
     )
 
 
-def _early(rows: Sequence[Row], grid: Grid, device: torch.device) -> Early | None:
-    if not rows:
-        return None
-    heads = np.zeros((grid.layers, len(rows), grid.heads), dtype=bool)
+_latest_edits = _Latest[tuple[Edits | None, ...]]()
+_latest_early = _Latest[Early]()
+
+
+def _edits(
+    rows: Sequence[Row], layers: int, device: torch.device, first: int
+) -> tuple[Edits | None, ...]:
+    """Return by layer what is replaced in `rows`, which stand from place `first` on."""
+    sizes = [len(row.heads) for row in rows]
+    layer, head = np.concatenate([row.heads.places for row in rows]).T
+    place = np.repeat(np.arange(len(rows)) + first, sizes)
+    source = np.repeat([row.source for row in rows], sizes)
+    by_layer = layer.argsort(kind="stable")
+    table = torch.from_numpy(np.stack([place, head, source], 1)[by_layer])
+    parts = table.to(device).split(np.bincount(layer, minlength=layers).tolist())
+    return tuple(part if len(part) else None for part in parts)
+
+
+def _early(rows: Sequence[Row], grid: Grid, device: torch.device, walking: int) -> Early:
+    """Write out what is replaced in `rows`, the first of those that are `walking`."""
+    heads = np.zeros((grid.layers, walking, grid.heads), dtype=bool)
+    source = torch.zeros(walking, dtype=torch.long)
     for index, row in enumerate(rows):
         layer, head = row.heads.places.T
         heads[layer, index, head] = True
-    source = torch.tensor([row.source for row in rows])
+        source[index] = row.source
     return Early(torch.from_numpy(heads).to(device), source.to(device))

@@ -36,6 +36,7 @@ _CPU_BYTES = 256 << 20  # if they take no more than this
 _CUDA_BYTES = 4 << 30  # the same rows a chunk, whoever else is on the GPU: the same numbers
 _SHARE = 0.5  # of the free device memory, if that is less
 _FEW = 0.125  # of a walk's rows that may be others in each pair
+_TOKENS = 256  # rows × suffix that walk all layers sooner than another walk's launches are recorded
 
 
 def suffix_start(spans: Spans, positions: Positions) -> int:
@@ -171,10 +172,13 @@ def _early(vlm: VLM, prefill: Prefill, asked: Sequence[Intervention]) -> frozens
     """Return the places of rows that walk along from the first layer on, so that walks are alike.
 
     Over many pairs every head is changed alone in each, and beside them a few sets and null changes
-    that are drawn for each pair: these would make each pair's walk another one.
+    that are drawn for each pair: these would make each pair's walk another one. A walk of few rows,
+    of whichever heads, is one of all sets that a search asks for.
     """
     if prefill.points is None or not is_recorded(vlm):
         return frozenset()
+    if len(asked) * (prefill.tokens - prefill.start) <= _TOKENS:
+        return frozenset(range(len(asked)))
     few = [place for place, one in enumerate(asked) if len(one.heads) > 1 or one.kind == "self"]
     return frozenset(few) if len(few) <= _FEW * len(asked) else frozenset()
 

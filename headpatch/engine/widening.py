@@ -181,7 +181,8 @@ def walk(
         return
     with _entered(vlm, given) as sites:
         for chunk in chunks:
-            yield chunk, unembed(vlm, _through(vlm, prefill, chunk, sites), prefill, tokens)
+            logits = unembed(vlm, _through(vlm, prefill, chunk, sites), prefill, tokens)
+            yield chunk, chunk.asked(logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +231,7 @@ def _at_once(
             if logits is not None:
                 replays.prove(key, logits, own)
             logits = own
-        yield chunk, logits
+        yield chunk, chunk.asked(logits)
 
 
 @contextmanager

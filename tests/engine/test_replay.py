@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from headpatch.engine import at_once, replay
+from headpatch.engine import widen as widen_module
 from headpatch.engine.forward import Keep
 from headpatch.engine.interventions import Intervention
 from headpatch.engine.memory import release
@@ -228,9 +229,13 @@ def test_every_family_is_recorded_or_runs_as_ever(family: str, what: str) -> Non
     print(family, what, Again.played)
 
 
+@pytest.mark.parametrize("together", [0, widen_module._TOKENS], ids=["joining", "together"])
 @pytest.mark.parametrize("positions", ["answer", "question", "all"])
 @pytest.mark.parametrize("shape", ["plain", "grouped-query", "wide-heads"])
-def test_a_recorded_walk_gives_what_the_walk_itself_would(shape: str, positions: Positions) -> None:
+def test_a_recorded_walk_gives_what_the_walk_itself_would(
+    shape: str, positions: Positions, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(widen_module, "_TOKENS", together)
     vlm = tiny_vlm(SHAPES[shape])
     walks_agree(replace(vlm, model=deepcopy(vlm.model).to(torch.bfloat16)), positions)
     assert Again.played
@@ -245,6 +250,29 @@ def test_a_recorded_plain_pass_changes_whichever_heads_are_asked_for(
     vlm = tiny_vlm(SHAPES[shape])
     patches_agree(replace(vlm, model=deepcopy(vlm.model).to(DTYPES[low])), positions)
     assert Again.played
+
+
+@pytest.mark.parametrize("shape", ["plain", "grouped-query", "wide-heads"])
+def test_one_recording_serves_all_walks_of_a_few_sets(shape: str) -> None:
+    vlm = tiny_vlm(SHAPES[shape])
+    vlm = replace(vlm, model=deepcopy(vlm.model).to(torch.bfloat16))
+    prompt, heads = tiny_prompt(vlm), list(vlm.lm.grid)
+    keep = Keep(z=("lm",), suffix=suffix_start(prompt.spans, "answer"))
+    base, rng = run_pair(vlm, prompt, keep, exact=True), np.random.default_rng(0)
+
+    def drawn(count: int) -> list[Intervention]:
+        sizes = rng.integers(1, len(heads), count)
+        members = [tuple(heads[i] for i in rng.choice(len(heads), size, False)) for size in sizes]
+        return [Intervention(HeadSet(one), "resample", "noising", "answer") for one in members]
+
+    asked = [drawn(count) for count in (5, 8, 1, 7, 3)]
+    expected = [widen(vlm, base, one) for one in asked]
+    with recorded(vlm):
+        found = [widen(vlm, base, one) for one in asked]
+    assert Again.played == len(asked) - 2  # the first runs as ever, the second is recorded
+    for ours, theirs in zip(found, expected, strict=True):
+        for one, wanted in zip(ours, theirs, strict=True):
+            assert one.effect == pytest.approx(wanted.effect, rel=2e-3, abs=1e-5)
 
 
 def patches_agree(vlm: VLM, positions: Positions) -> None:
