@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from headpatch.core.session import Session
-from headpatch.engine.prefill import LayerState
 from headpatch.engine.trees import tensors_in
+from headpatch.engine.widening import in_one_piece
 from headpatch.heads import Tower
 
 _GIB: Final = 1 << 30
@@ -60,21 +60,7 @@ def lean(session: Session) -> Session:
     if session.vision or base.prompt.each or not trace.prefills or not trace.prefills[0].points:
         return session
 
-    def of_layer(one: LayerState) -> LayerState:
-        if (known := one.known) is None:
-            return one
-        own = {name: getattr(one, name).clone() for name in ("own_key", "own_value", "z")}
-        return replace(one, key=known.key[None], value=known.value[None], **own)
-
-    ends = session.vlm.final_norm, session.vlm.unembedding
-    prefills = tuple(
-        replace(
-            one,
-            layers=tuple(map(of_layer, one.layers)),
-            points=one.points and one.points.needed(*ends),
-        )
-        for one in trace.prefills
-    )
+    prefills = tuple(in_one_piece(session.vlm, one) for one in trace.prefills)
     start = trace.prefills[0].start
     z: dict[Tower, list[Tensor]] = {"lm": [one[:, start:].clone() for one in trace.z["lm"]]}
     trace = replace(trace, prefills=prefills, z=z, z_from=start)

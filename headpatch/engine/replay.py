@@ -28,7 +28,7 @@ from transformers.utils import output_capturing
 
 from headpatch.engine.memory import released_if_short
 from headpatch.engine.precision import kept_raised, raising_runs
-from headpatch.engine.trees import Foreign, Tree, changed, copy, form, put
+from headpatch.engine.trees import Foreign, Layout, Packed, Tree, changed, copy, form, packed, put
 from headpatch.models.vlm import VLM
 
 Made = TypeVar("Made")
@@ -122,6 +122,8 @@ class Replays:
         self._seen: Counter[Hashable] = Counter()
         self._refused, self._proved = set[Hashable](), set[Hashable]()
         self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self._layouts: dict[Hashable, Layout] = {}
+        self._packed: WeakKeyDictionary[Any, Packed] = WeakKeyDictionary()
         stacks = [vlm.lm] if vlm.vision is None else [vlm.lm, vlm.vision]
         layers = [layer for stack in stacks for layer in stack.layers]
         modules = [module for layer in layers for module in layer.modules()]
@@ -169,6 +171,27 @@ class Replays:
         if key not in self._refused and self._seen[key] > _BEFORE and self._taken < self._most:
             self._record(key, compute, given, tensors)
         return None, key
+
+    def packed(self, whole: Any, read: Callable[[], Tree]) -> Tree:
+        """Return what passes `read` of something, in one piece of memory, which is kept with it.
+
+        Where it cannot be, it is returned as it is.
+        """
+        if (known := self._packed.get(whole)) is not None:
+            return known
+        tree = read()
+        try:
+            made = packed(tree, self._layouts)
+        except Foreign:
+            made = None
+        if made is None or made.memory.device != self._room.device:
+            return tree
+        return self.keep_packed(whole, made)
+
+    def keep_packed(self, whole: Any, made: Packed) -> Packed:
+        """Keep what passes read of something in one piece of memory."""
+        self._packed[whole] = made
+        return made
 
     def refuse(self, key: Hashable) -> None:
         """Never record this, nor launch a recording of it."""

@@ -6,14 +6,60 @@ change from one such tree to the next.
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 Tree: TypeAlias = Any
-_PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.Size, nn.Module, type(None))
+_ALIGNED = 512  # bytes, as the allocator's: kernels are chosen by it
+
+
+class Layout:
+    """Where the tensors of a tree stand in one piece of memory.
+
+    Trees of one form have one layout, so that two of them are compared by it.
+    """
+
+    def __init__(self, tree: Tree, tensors: Sequence[Tensor]) -> None:
+        self._kinds = [(one.shape, one.dtype, one.nbytes) for one in tensors]
+        sizes = [-(-one.nbytes // _ALIGNED) * _ALIGNED for one in tensors]
+        *self._starts, self.bytes = accumulate(sizes, initial=0)
+        self._places = [one.to("meta") for one in tensors]
+        places = {id(one): place for one, place in zip(tensors, self._places, strict=True)}
+        self._tree = put(tree, places)
+
+    def views(self, memory: Tensor) -> list[Tensor]:
+        """Return the tensors that stand in such a piece of memory."""
+        return [
+            memory[start : start + size].view(dtype).view(shape)
+            for start, (shape, dtype, size) in zip(self._starts, self._kinds, strict=True)
+        ]
+
+    def tree(self, memory: Tensor) -> Tree:
+        """Return the tree whose tensors stand there."""
+        views = zip(self._places, self.views(memory), strict=True)
+        return put(self._tree, {id(place): view for place, view in views})
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A tree of tensors in one piece of memory: copied in one launch, and one to be compared."""
+
+    layout: Layout
+    memory: Tensor
+
+    def tree(self) -> Tree:
+        """Return the tree."""
+        return self.layout.tree(self.memory)
+
+
+_PLAIN = (
+    *(bool, int, float, str, torch.dtype, torch.device, torch.Size, nn.Module, type(None)),
+    Layout,
+)
 
 
 def tensors_in(value: Tree) -> Iterator[Tensor]:
@@ -80,6 +126,22 @@ def changed(tree: Tree, change: Callable[[Tensor], Tensor]) -> Tree:
     tensors: list[Tensor] = []
     form(tree, tensors, {})
     return put(tree, {id(one): change(one) for one in tensors})
+
+
+def packed(tree: Tree, layouts: dict[Hashable, Layout]) -> Packed | None:
+    """Copy a tree into one piece of memory; None if its tensors are not all on one device.
+
+    `layouts` are those known by a tree's form; a new one is added. A `Foreign` as of `form`.
+    """
+    tensors: list[Tensor] = []
+    key = form(tree, tensors, {})
+    if len({one.device for one in tensors}) != 1:
+        return None
+    if (layout := layouts.get(key)) is None:
+        layout = layouts[key] = Layout(tree, tensors)
+    memory = torch.empty(layout.bytes, dtype=torch.uint8, device=tensors[0].device)
+    copy(layout.views(memory), tensors)
+    return Packed(layout, memory)
 
 
 def same(one: Tree, other: Tree) -> bool:

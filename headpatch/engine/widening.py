@@ -27,6 +27,7 @@ from headpatch.engine.prefill import LayerState, Prefill
 from headpatch.engine.replay import Replays, replays_of
 from headpatch.engine.shared_prefix import attend_deviating, attend_own
 from headpatch.engine.softcap import capped
+from headpatch.engine.trees import Packed, Tree, changed, packed
 from headpatch.engine.walk_plan import Chunk, Early, Edits
 from headpatch.models.vlm import VLM, device_of
 
@@ -194,37 +195,56 @@ class Given:
     positions: Int[Tensor, " positions"] | None
     tokens: Int[Tensor, " tokens"] | None
 
-    def slim(self, vlm: VLM) -> "Given":
-        """Return it where the model is, without what rows that are deviations do not read."""
-        prefill, device = self.prefill, vlm.device
-        assert prefill.points is not None
-        where, tokens = (
-            None if one is None else one.to(device) for one in (self.positions, self.tokens)
-        )
-        layers = tuple(
-            one
-            if one.known is None
-            else replace(one, key=one.key[:, :, :0], value=one.value[:, :, :0])
-            for one in prefill.layers
-        )
-        points = prefill.points.needed(vlm.final_norm, vlm.unembedding)
-        return Given(replace(prefill, layers=layers, points=points), self.source, where, tokens)
+
+def _read(vlm: VLM, prefill: Prefill) -> Prefill:
+    """Return a prefill without what rows that are deviations do not read."""
+    assert prefill.points is not None
+    layers = tuple(
+        one if one.known is None else replace(one, key=one.key[:, :, :0], value=one.value[:, :, :0])
+        for one in prefill.layers
+    )
+    points = prefill.points.needed(vlm.final_norm, vlm.unembedding)
+    return replace(prefill, layers=layers, points=points)
+
+
+def in_one_piece(vlm: VLM, prefill: Prefill) -> Prefill:
+    """Return what walks read of a prefill, in one piece of memory, which holds nothing else.
+
+    Of the keys and values before the suffix, those in low precision alone.
+    """
+    replays, read = replays_of(vlm), _read(vlm, prefill)
+    made = packed(read, {}) if replays is None else replays.packed(prefill, lambda: read)
+    read = made.tree() if isinstance(made, Packed) else changed(read, Tensor.clone)
+    layers = tuple(
+        one
+        if one.known is None
+        else replace(one, key=one.known.key[None], value=one.known.value[None])
+        for one in read.layers
+    )
+    found = replace(read, layers=layers)
+    if replays is not None and isinstance(made, Packed):
+        replays.keep_packed(found, made)
+    return found
 
 
 def _at_once(
     vlm: VLM, given: Given, chunks: Sequence[Chunk], replays: Replays
 ) -> Iterator[tuple[Chunk, Float[Tensor, "rows tokens"]]]:
     """Walk chunks whose launches are recorded, or will be (see `headpatch.engine.replay`)."""
-    given = given.slim(vlm)
+    kept = replays.packed(given.prefill, lambda: _read(vlm, given.prefill))
+    where, tokens = (
+        None if one is None else one.to(vlm.device) for one in (given.positions, given.tokens)
+    )
 
-    def compute(read: tuple[Given, tuple[Edits | None, ...], Early | None]) -> Tensor:
-        own, edits, early = read
-        like = replace(chunk, edits=edits, early=early)
+    def compute(read: tuple[Tree, ...]) -> Tensor:
+        (kept, *more), edits, early = read
+        prefill = kept.tree() if isinstance(kept, Packed) else kept
+        own, like = Given(prefill, *more), replace(chunk, edits=edits, early=early)
         with _entered(vlm, own) as sites:
-            return unembed(vlm, _through(vlm, own.prefill, like, sites), own.prefill, own.tokens)
+            return unembed(vlm, _through(vlm, prefill, like, sites), prefill, own.tokens)
 
     for chunk in chunks:
-        read = given, chunk.edits, chunk.early
+        read = (kept, given.source, where, tokens), chunk.edits, chunk.early
         logits, key = replays.played(("walk", chunk.joining), compute, read)
         if logits is None or not replays.proved(key):
             own = compute(read)
