@@ -153,7 +153,8 @@ def _edits(
     source = np.repeat([row.source for row in rows], sizes)
     by_layer = layer.argsort(kind="stable")
     table = torch.from_numpy(np.stack([place, head, source], 1)[by_layer])
-    parts = table.to(device).split(np.bincount(layer, minlength=layers).tolist())
+    # Without waiting for what the device computes; what is copied from is taken at once.
+    parts = table.to(device, non_blocking=True).split(np.bincount(layer, minlength=layers).tolist())
     return tuple(part if len(part) else None for part in parts)
 
 
@@ -165,4 +166,5 @@ def _early(rows: Sequence[Row], grid: Grid, device: torch.device, walking: int) 
         layer, head = row.heads.places.T
         heads[layer, index, head] = True
         source[index] = row.source
-    return Early(torch.from_numpy(heads).to(device), source.to(device))
+    there = torch.from_numpy(heads).to(device, non_blocking=True)
+    return Early(there, source.to(device, non_blocking=True))

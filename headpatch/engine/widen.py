@@ -1,10 +1,13 @@
 """Interventions through the widening pass, chunked to memory."""
 
 import math
-from collections.abc import Container, Generator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headpatch.engine.interventions import Intervention, Toward
@@ -75,11 +78,13 @@ def widen(
         raise ValueError("what is read takes the logits of the whole vocabulary")
     outcomes = known_outcomes(interventions, finished) if finished else {}  # hashes each
     how = means, rows, read, answers_only, frozenset(outcomes)
-    for run in sorted({one.run for one in interventions}):
-        places = [place for place, one in enumerate(interventions) if one.run == run]
-        # Closed at once if a callback raises: what hangs on the model must come off.
-        with closing(_widen_run(vlm, base, interventions, places, *how)) as found:
-            for place, outcome in found:
+    # Closed at once if a callback raises: what hangs on the model must come off.
+    with closing(_walked(vlm, base, interventions, *how)) as walks:
+        # A GPU walks on while what it has walked is read.
+        for one in _one_ahead(walks) if vlm.device.type == "cuda" else walks:
+            changes = [interventions[place] for place in one.places]
+            found = outcomes_of(one.base, changes, one.ld, one.likeliest(), one.more)
+            for place, outcome in zip(one.places, found, strict=True):
                 if place in outcomes:
                     continue
                 outcomes[place] = outcome
@@ -88,6 +93,35 @@ def widen(
                 if on_progress:
                     on_progress(len(outcomes), len(interventions))
     return [outcomes[place] for place in range(len(interventions))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Walked:
+    """What rows of one walk gave, the untouched one first; it may not have been computed yet."""
+
+    base: Baseline
+    places: list[int]  # of the other rows, among the interventions
+    ld: Float[Tensor, " rows"]
+    token: Int[Tensor, " rows"]
+    among: Int[Tensor, " tokens"] | None  # the tokens that were unembedded; None: all
+    more: list[tuple[float, ...]]  # of `beyond`
+
+    def likeliest(self) -> list[int]:
+        """Return each row's likeliest token; waits for it."""
+        token = self.token.cpu()
+        found: list[int] = (token if self.among is None else self.among[token]).tolist()
+        return found
+
+
+def _one_ahead(walks: Iterable[_Walked]) -> Iterator[_Walked]:
+    """Yield each when the next is on its way."""
+    before = None
+    for one in walks:
+        if before is not None:
+            yield before
+        before = one
+    if before is not None:
+        yield before
 
 
 def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans | None) -> None:
@@ -110,7 +144,16 @@ def _way(one: Intervention) -> tuple[str, float | None, Toward | None]:
     return one.kind, one.alpha, one.toward
 
 
-def _widen_run(
+def _walked(
+    vlm: VLM, base: Baseline, interventions: Sequence[Intervention], *how: Any
+) -> Generator[_Walked, None, None]:
+    """Walk the interventions of each run."""
+    for run in sorted({one.run for one in interventions}):
+        places = [place for place, one in enumerate(interventions) if one.run == run]
+        yield from _walk_run(vlm, base, interventions, places, *how)
+
+
+def _walk_run(
     vlm: VLM,
     base: Baseline,
     interventions: Sequence[Intervention],
@@ -120,8 +163,8 @@ def _widen_run(
     read: Read | None,
     answers_only: bool,
     known: Container[int],
-) -> Generator[tuple[int, Outcome], None, None]:
-    """Yield the outcomes of one run's interventions, whose places are `left`."""
+) -> Iterator[_Walked]:
+    """Walk one run's interventions, whose places are `left`."""
     asked = [interventions[place] for place in left]
     run = asked[0].run
     base = base.seen_from(run)
@@ -152,13 +195,10 @@ def _widen_run(
                 if not all(left[place] in known for place in chunk.order)
             ]
             for chunk, logits in walk(vlm, prefill, chunks, source, positions, wanted):
-                ld, found = read_answers.ld(logits), logits.argmax(-1).cpu()
-                tokens = (found if wanted is None else wanted[found]).tolist()
+                ld, token = read_answers.ld(logits), logits.argmax(-1)
                 places = [left[place] for place in chunk.order]
-                changes = [interventions[place] for place in places]
                 done.update(places)
-                outcomes = outcomes_of(base, changes, ld, tokens, beyond(read, logits))
-                yield from zip(places, outcomes, strict=True)
+                yield _Walked(base, places, ld, token, wanted, beyond(read, logits))
         except torch.OutOfMemoryError:
             if size == 1:
                 raise too_little(vlm.device, "one row", "one row of a widening pass") from None

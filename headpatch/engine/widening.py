@@ -221,7 +221,7 @@ def in_one_piece(vlm: VLM, prefill: Prefill) -> Prefill:
         else replace(one, key=one.known.key[None], value=one.known.value[None])
         for one in read.layers
     )
-    found = replace(read, layers=layers)
+    found: Prefill = replace(read, layers=layers)
     if replays is not None and isinstance(made, Packed):
         replays.keep_packed(found, made)
     return found
@@ -233,12 +233,13 @@ def _at_once(
     """Walk chunks whose launches are recorded, or will be (see `headpatch.engine.replay`)."""
     kept = replays.packed(given.prefill, lambda: _read(vlm, given.prefill))
     where, tokens = (
-        None if one is None else one.to(vlm.device) for one in (given.positions, given.tokens)
+        None if one is None else one.to(vlm.device, non_blocking=True)
+        for one in (given.positions, given.tokens)
     )
 
     def compute(read: tuple[Tree, ...]) -> Tensor:
         (kept, *more), edits, early = read
-        prefill = kept.tree() if isinstance(kept, Packed) else kept
+        prefill: Prefill = kept.tree() if isinstance(kept, Packed) else kept
         own, like = Given(prefill, *more), replace(chunk, edits=edits, early=early)
         with _entered(vlm, own) as sites:
             return unembed(vlm, _through(vlm, prefill, like, sites), prefill, own.tokens)
