@@ -2,11 +2,11 @@
 
 On a GPU a pass over a model of 7B waits for Python to launch some two thousand kernels, one by one,
 not for the kernels. Over many pairs of one prompt length the launches are the same, pair after
-pair. So when a pass of some shape runs for the second time, its launches are recorded (a CUDA
-graph). The third runs both ways: a recording that does not give what the pass itself gives is never
-used. From then on one launch does it all: the same kernels on the same operands, hence the same
-numbers, bit for bit. What such a pass reads is copied to where the recorded launches read, and what
-it gives is copied from where they write.
+pair. So the launches of a pass are recorded (a CUDA graph), the first of all when it runs for the
+second time. The next such pass runs both ways: a recording that does not give what the pass itself
+gives is never used. From then on one launch does it all: the same kernels on the same operands,
+hence the same numbers, bit for bit. What such a pass reads is copied to where the recorded launches
+read, and what it gives is copied from where they write.
 
 What is recorded runs no Python when it is launched again. So nothing is recorded where somebody
 looks into the layers, or has changed what they do: hooks, another forward, autocast.
@@ -122,8 +122,9 @@ class Replays:
         self._seen: Counter[Hashable] = Counter()
         self._refused, self._proved = set[Hashable](), set[Hashable]()
         self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
-        self._layouts: dict[Hashable, Layout] = {}
-        self._packed: WeakKeyDictionary[Any, Packed] = WeakKeyDictionary()
+        self.layouts: dict[Hashable, Layout] = {}  # of trees that passes read, by form
+        # What passes read of something, in one piece of memory.
+        self.pieces: WeakKeyDictionary[Any, Packed] = WeakKeyDictionary()
         stacks = [vlm.lm] if vlm.vision is None else [vlm.lm, vlm.vision]
         layers = [layer for stack in stacks for layer in stack.layers]
         modules = [module for layer in layers for module in layer.modules()]
@@ -168,8 +169,11 @@ class Replays:
             self._recordings.move_to_end(key)
             return known.play(tensors), key
         self._seen[key] += 1
-        if key not in self._refused and self._seen[key] > _BEFORE and self._taken < self._most:
-            self._record(key, compute, given, tensors)
+        before = 0 if self._recordings else _BEFORE  # what all passes need is there by then, mostly
+        if key not in self._refused and self._seen[key] > before and self._taken < self._most:
+            made = self._record(key, compute, given, tensors)
+            if not made and self._seen[key] > _BEFORE:
+                self.refuse(key)
         return None, key
 
     def packed(self, whole: Any, read: Callable[[], Tree]) -> Tree:
@@ -177,21 +181,13 @@ class Replays:
 
         Where it cannot be, it is returned as it is.
         """
-        if (known := self._packed.get(whole)) is not None:
+        if (known := self.pieces.get(whole)) is not None:
             return known
         tree = read()
-        try:
-            made = packed(tree, self._layouts)
-        except Foreign:
-            made = None
-        if made is None or made.memory.device != self._room.device:
+        if (made := packed(tree, self.layouts)) is None:
             return tree
-        return self.keep_packed(whole, made)
-
-    def keep_packed(self, whole: Any, made: Packed) -> Packed:
-        """Keep what passes read of something in one piece of memory."""
-        self._packed[whole] = made
-        return made
+        self.pieces[whole] = made[0]
+        return made[0]
 
     def refuse(self, key: Hashable) -> None:
         """Never record this, nor launch a recording of it."""
@@ -213,7 +209,8 @@ class Replays:
 
     def _record(
         self, key: Hashable, compute: Callable[[Tree], Tree], given: Tree, tensors: Sequence[Tensor]
-    ) -> None:
+    ) -> bool:
+        """Record a pass; return whether that could be done."""
         if self._room.device.type == "cuda":  # what such passes took so far goes
             torch.cuda.empty_cache()
         before = _reserved(self._room.device)
@@ -224,8 +221,7 @@ class Replays:
             recorder = RECORDERS[self._room.device.type](self._room)
             made = recorder.record(lambda: changed(compute(put(given, places)), Tensor.contiguous))
         except (RuntimeError, torch.OutOfMemoryError):  # something waits for the device, say
-            self.refuse(key)
-            return
+            return False
         of_made: list[Tensor] = []
         form(made, of_made, {})
         self._recordings[key] = _Recording(recorder, own, made, of_made)
@@ -234,6 +230,7 @@ class Replays:
             oldest = next(iter(self._recordings))
             self._taken -= sum(one.nbytes for one in self._recordings[oldest].tensors)
             self.refuse(oldest)  # to record it again and again would cost more than it saves
+        return True
 
     def _inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return where a recording reads such tensors: places that others read from, too."""

@@ -7,8 +7,7 @@ change from one such tree to the next.
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from itertools import accumulate
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -24,24 +23,43 @@ class Layout:
     """
 
     def __init__(self, tree: Tree, tensors: Sequence[Tensor]) -> None:
-        self._kinds = [(one.shape, one.dtype, one.nbytes) for one in tensors]
-        sizes = [-(-one.nbytes // _ALIGNED) * _ALIGNED for one in tensors]
-        *self._starts, self.bytes = accumulate(sizes, initial=0)
+        self._shapes = [one.shape for one in tensors]
+        self._parts: dict[torch.dtype, _Part] = {}
+        self.bytes = 0
+        for dtype in dict.fromkeys(one.dtype for one in tensors):
+            there = [place for place, one in enumerate(tensors) if one.dtype == dtype]
+            counts, whole = [tensors[place].numel() for place in there], _ALIGNED // dtype.itemsize
+            sizes = [-(-count // whole) * whole for count in counts]
+            self._parts[dtype] = _Part(there, counts, sizes, self.bytes)
+            self.bytes += sum(sizes) * dtype.itemsize
         self._places = [one.to("meta") for one in tensors]
         places = {id(one): place for one, place in zip(tensors, self._places, strict=True)}
         self._tree = put(tree, places)
 
     def views(self, memory: Tensor) -> list[Tensor]:
         """Return the tensors that stand in such a piece of memory."""
-        return [
-            memory[start : start + size].view(dtype).view(shape)
-            for start, (shape, dtype, size) in zip(self._starts, self._kinds, strict=True)
-        ]
+        found = [memory] * len(self._shapes)
+        for dtype, part in self._parts.items():
+            size = sum(part.sizes) * dtype.itemsize
+            pieces = memory[part.start : part.start + size].view(dtype).split(part.sizes)
+            for place, piece, count in zip(part.places, pieces, part.counts, strict=True):
+                own = piece if len(piece) == count else piece[:count]
+                found[place] = own.view(self._shapes[place])
+        return found
 
-    def tree(self, memory: Tensor) -> Tree:
-        """Return the tree whose tensors stand there."""
-        views = zip(self._places, self.views(memory), strict=True)
-        return put(self._tree, {id(place): view for place, view in views})
+    def tree(self, views: Sequence[Tensor]) -> Tree:
+        """Return the tree of these `views`."""
+        places = zip(self._places, views, strict=True)
+        return put(self._tree, {id(place): view for place, view in places})
+
+
+class _Part(NamedTuple):
+    """The tensors of one dtype in a `Layout`: their places in the tree, and how many numbers."""
+
+    places: list[int]
+    counts: list[int]
+    sizes: list[int]  # with what stands between them
+    start: int  # in bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +71,7 @@ class Packed:
 
     def tree(self) -> Tree:
         """Return the tree."""
-        return self.layout.tree(self.memory)
+        return self.layout.tree(self.layout.views(self.memory))
 
 
 _PLAIN = (
@@ -128,20 +146,28 @@ def changed(tree: Tree, change: Callable[[Tensor], Tensor]) -> Tree:
     return put(tree, {id(one): change(one) for one in tensors})
 
 
-def packed(tree: Tree, layouts: dict[Hashable, Layout]) -> Packed | None:
-    """Copy a tree into one piece of memory; None if its tensors are not all on one device.
+def packed(
+    tree: Tree, layouts: dict[Hashable, Layout] | None = None
+) -> tuple[Packed, list[Tensor]] | None:
+    """Copy a tree into one piece of memory; return it, and the tensors that stand there.
 
-    `layouts` are those known by a tree's form; a new one is added. A `Foreign` as of `form`.
+    None if they are not all on one device, or something else stands in the tree. `layouts` are
+    those known by a tree's form; a new one is added.
     """
     tensors: list[Tensor] = []
-    key = form(tree, tensors, {})
+    try:
+        key = form(tree, tensors, {})
+    except Foreign:
+        return None
     if len({one.device for one in tensors}) != 1:
         return None
+    layouts = {} if layouts is None else layouts
     if (layout := layouts.get(key)) is None:
         layout = layouts[key] = Layout(tree, tensors)
     memory = torch.empty(layout.bytes, dtype=torch.uint8, device=tensors[0].device)
-    copy(layout.views(memory), tensors)
-    return Packed(layout, memory)
+    views = layout.views(memory)
+    copy(views, tensors)
+    return Packed(layout, memory), views
 
 
 def same(one: Tree, other: Tree) -> bool:

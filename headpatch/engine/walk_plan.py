@@ -13,7 +13,7 @@ from torch import Tensor
 from headpatch.heads import Grid, HeadSet
 
 Made = TypeVar("Made")
-_FEWEST = 8  # rows that walk from the first layer on: fewer take as long
+_FEWEST = 16  # rows that walk from the first layer on: fewer take as long
 
 
 class Row(NamedTuple):
@@ -111,8 +111,9 @@ def _chunk(
 
 
 def _rounded(count: int) -> int:
-    """Return the next power of two, and at least `_FEWEST`."""
-    return max(1 << (count - 1).bit_length(), _FEWEST)
+    """Return the next power of four, and at least `_FEWEST`."""
+    bits = (count - 1).bit_length()
+    return max(1 << bits + bits % 2, _FEWEST)
 
 
 class _Latest(Generic[Made]):

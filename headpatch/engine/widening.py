@@ -213,8 +213,8 @@ def in_one_piece(vlm: VLM, prefill: Prefill) -> Prefill:
     Of the keys and values before the suffix, those in low precision alone.
     """
     replays, read = replays_of(vlm), _read(vlm, prefill)
-    made = packed(read, {}) if replays is None else replays.packed(prefill, lambda: read)
-    read = made.tree() if isinstance(made, Packed) else changed(read, Tensor.clone)
+    made = packed(read, None if replays is None else replays.layouts)
+    read = changed(read, Tensor.clone) if made is None else made[0].layout.tree(made[1])
     layers = tuple(
         one
         if one.known is None
@@ -222,8 +222,8 @@ def in_one_piece(vlm: VLM, prefill: Prefill) -> Prefill:
         for one in read.layers
     )
     found: Prefill = replace(read, layers=layers)
-    if replays is not None and isinstance(made, Packed):
-        replays.keep_packed(found, made)
+    if replays is not None and made is not None:
+        replays.pieces[found] = made[0]
     return found
 
 
