@@ -2,11 +2,11 @@
 
 On a GPU a pass over a model of 7B waits for Python to launch some two thousand kernels, one by one,
 not for the kernels. Over many pairs of one prompt length the launches are the same, pair after
-pair. So the launches of a pass are recorded (a CUDA graph), the first of all when it runs for the
-second time. The next such pass runs both ways: a recording that does not give what the pass itself
-gives is never used. From then on one launch does it all: the same kernels on the same operands,
-hence the same numbers, bit for bit. What such a pass reads is copied to where the recorded launches
-read, and what it gives is copied from where they write.
+pair. So when a pass of some shape runs for the second time, its launches are recorded (a CUDA
+graph). The third runs both ways: a recording that does not give what the pass itself gives is never
+used. From then on one launch does it all: the same kernels on the same operands, hence the same
+numbers, bit for bit. What such a pass reads is copied to where the recorded launches read, and what
+it gives is copied from where they write.
 
 What is recorded runs no Python when it is launched again. So nothing is recorded where somebody
 looks into the layers, or has changed what they do: hooks, another forward, autocast.
@@ -14,7 +14,7 @@ looks into the layers, or has changed what they do: hooks, another forward, auto
 
 import gc
 import warnings
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ from headpatch.models.vlm import VLM
 Made = TypeVar("Made")
 _BEFORE = 1  # passes of a shape that are not recorded: kernels are compiled then, formulas found
 _CLOSE = 1e-5  # of a recorded pass to the pass itself, relative to the largest number of a tensor
-_MOST, _SHARE = 6 << 30, 0.125  # bytes that recordings may take, and of what is free at first
+# Bytes, and of what is free at first: where recordings take so much, no other is made.
+_MOST, _SHARE = 6 << 30, 0.125
 
 
 @runtime_checkable
@@ -121,7 +122,7 @@ class Replays:
         self._places: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
         self._seen: Counter[Hashable] = Counter()
         self._refused, self._proved = set[Hashable](), set[Hashable]()
-        self._recordings: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self._recordings: dict[Hashable, _Recording] = {}
         self.layouts: dict[Hashable, Layout] = {}  # of trees that passes read, by form
         # What passes read of something, in one piece of memory.
         self.pieces: WeakKeyDictionary[Any, Packed] = WeakKeyDictionary()
@@ -166,14 +167,10 @@ class Replays:
         if any(one.device != self._room.device for one in tensors):  # it would stay as it is now
             return None, None
         if (known := self._recordings.get(key)) is not None:
-            self._recordings.move_to_end(key)
             return known.play(tensors), key
         self._seen[key] += 1
-        before = 0 if self._recordings else _BEFORE  # what all passes need is there by then, mostly
-        if key not in self._refused and self._seen[key] > before and self._taken < self._most:
-            made = self._record(key, compute, given, tensors)
-            if not made and self._seen[key] > _BEFORE:
-                self.refuse(key)
+        if key not in self._refused and self._seen[key] > _BEFORE and self._taken < self._most:
+            self._record(key, compute, given, tensors)
         return None, key
 
     def packed(self, whole: Any, read: Callable[[], Tree]) -> Tree:
@@ -209,8 +206,7 @@ class Replays:
 
     def _record(
         self, key: Hashable, compute: Callable[[Tree], Tree], given: Tree, tensors: Sequence[Tensor]
-    ) -> bool:
-        """Record a pass; return whether that could be done."""
+    ) -> None:
         if self._room.device.type == "cuda":  # what such passes took so far goes
             torch.cuda.empty_cache()
         before = _reserved(self._room.device)
@@ -221,16 +217,12 @@ class Replays:
             recorder = RECORDERS[self._room.device.type](self._room)
             made = recorder.record(lambda: changed(compute(put(given, places)), Tensor.contiguous))
         except (RuntimeError, torch.OutOfMemoryError):  # something waits for the device, say
-            return False
+            self.refuse(key)
+            return
         of_made: list[Tensor] = []
         form(made, of_made, {})
         self._recordings[key] = _Recording(recorder, own, made, of_made)
         self._taken += max(_reserved(self._room.device) - before, 0)
-        while self._recordings and self._taken > self._most:
-            oldest = next(iter(self._recordings))
-            self._taken -= sum(one.nbytes for one in self._recordings[oldest].tensors)
-            self.refuse(oldest)  # to record it again and again would cost more than it saves
-        return True
 
     def _inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return where a recording reads such tensors: places that others read from, too."""
