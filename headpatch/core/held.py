@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headpatch.core.session import Session
 from headpatch.engine.trees import tensors_in
-from headpatch.engine.widening import in_one_piece
+from headpatch.engine.walk_reads import lean as lean_prefill
 from headpatch.heads import Tower
 
 _GIB: Final = 1 << 30
@@ -60,7 +60,7 @@ def lean(session: Session) -> Session:
     if session.vision or base.prompt.each or not trace.prefills or not trace.prefills[0].points:
         return session
 
-    prefills = tuple(in_one_piece(session.vlm, one) for one in trace.prefills)
+    prefills = tuple(lean_prefill(session.vlm, one) for one in trace.prefills)
     start = trace.prefills[0].start
     z: dict[Tower, list[Tensor]] = {"lm": [one[:, start:].clone() for one in trace.z["lm"]]}
     trace = replace(trace, prefills=prefills, z=z, z_from=start)

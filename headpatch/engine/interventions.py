@@ -6,6 +6,7 @@ does, one row of a batch at a time.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -62,15 +63,21 @@ class Intervention:
         else:
             object.__setattr__(self, "toward", self.toward or "image")
 
-    @property
+    # A pair has thousands of changes, the same in every pair; each is asked for these many times.
+    @cached_property
     def follows(self) -> bool:
         """Whether z hangs on what the change itself does: rows re-weighted in several layers."""
         return self.toward is not None and len({head.layer for head in self.heads}) > 1
 
-    @property
+    @cached_property
     def run(self) -> int:
         """The run that is changed: `WITH` or `WITHOUT`."""
         return base_run(self.direction)
+
+    @cached_property
+    def way(self) -> tuple[str, float | None, Toward | None]:
+        """What z becomes, whichever heads they are."""
+        return self.kind, self.alpha, self.toward
 
     @property
     def scope(self) -> str:

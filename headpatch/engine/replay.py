@@ -28,7 +28,7 @@ from transformers.utils import output_capturing
 
 from headpatch.engine.memory import released_if_short
 from headpatch.engine.precision import kept_raised, raising_runs
-from headpatch.engine.trees import Foreign, Layout, Packed, Tree, changed, copy, form, packed, put
+from headpatch.engine.trees import Foreign, Tree, changed, copy, form, put
 from headpatch.models.vlm import VLM
 
 Made = TypeVar("Made")
@@ -123,9 +123,6 @@ class Replays:
         self._seen: Counter[Hashable] = Counter()
         self._refused, self._proved = set[Hashable](), set[Hashable]()
         self._recordings: dict[Hashable, _Recording] = {}
-        self.layouts: dict[Hashable, Layout] = {}  # of trees that passes read, by form
-        # What passes read of something, in one piece of memory.
-        self.pieces: WeakKeyDictionary[Any, Packed] = WeakKeyDictionary()
         stacks = [vlm.lm] if vlm.vision is None else [vlm.lm, vlm.vision]
         layers = [layer for stack in stacks for layer in stack.layers]
         modules = [module for layer in layers for module in layer.modules()]
@@ -172,19 +169,6 @@ class Replays:
         if key not in self._refused and self._seen[key] > _BEFORE and self._taken < self._most:
             self._record(key, compute, given, tensors)
         return None, key
-
-    def packed(self, whole: Any, read: Callable[[], Tree]) -> Tree:
-        """Return what passes `read` of something, in one piece of memory, which is kept with it.
-
-        Where it cannot be, it is returned as it is.
-        """
-        if (known := self.pieces.get(whole)) is not None:
-            return known
-        tree = read()
-        if (made := packed(tree, self.layouts)) is None:
-            return tree
-        self.pieces[whole] = made[0]
-        return made[0]
 
     def refuse(self, key: Hashable) -> None:
         """Never record this, nor launch a recording of it."""

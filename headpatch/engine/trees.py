@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,8 @@ class Packed:
         return self.layout.tree(self.layout.views(self.memory))
 
 
+_layouts: "WeakValueDictionary[Hashable, Layout]" = WeakValueDictionary()
+"""By the form of a tree: of those that are in one piece now."""
 _PLAIN = (
     *(bool, int, float, str, torch.dtype, torch.device, torch.Size, nn.Module, type(None)),
     Layout,
@@ -146,13 +149,10 @@ def changed(tree: Tree, change: Callable[[Tensor], Tensor]) -> Tree:
     return put(tree, {id(one): change(one) for one in tensors})
 
 
-def packed(
-    tree: Tree, layouts: dict[Hashable, Layout] | None = None
-) -> tuple[Packed, list[Tensor]] | None:
+def packed(tree: Tree) -> tuple[Packed, list[Tensor]] | None:
     """Copy a tree into one piece of memory; return it, and the tensors that stand there.
 
-    None if they are not all on one device, or something else stands in the tree. `layouts` are
-    those known by a tree's form; a new one is added.
+    None if they are not all on one device, or something else stands in the tree.
     """
     tensors: list[Tensor] = []
     try:
@@ -161,9 +161,8 @@ def packed(
         return None
     if len({one.device for one in tensors}) != 1:
         return None
-    layouts = {} if layouts is None else layouts
-    if (layout := layouts.get(key)) is None:
-        layout = layouts[key] = Layout(tree, tensors)
+    if (layout := _layouts.get(key)) is None:
+        layout = _layouts[key] = Layout(tree, tensors)
     memory = torch.empty(layout.bytes, dtype=torch.uint8, device=tensors[0].device)
     views = layout.views(memory)
     copy(views, tensors)

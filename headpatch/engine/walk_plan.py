@@ -73,25 +73,27 @@ def plan(
 
     `carried`: whether the untouched run walks along as the first row (see `walk`).
     """
-    by_entry = sorted(
-        range(len(rows)), key=lambda index: (not rows[index].early, rows[index].entry)
-    )
+    entries = np.fromiter((row.entry for row in rows), int, len(rows))
+    early = np.fromiter((row.early for row in rows), bool, len(rows))
+    order = np.lexsort((entries, ~early))
     return [
-        _chunk(by_entry[start : start + size], rows, grid, device, int(carried), size)
-        for start in range(0, len(by_entry), size)
+        _chunk(order[start : start + size], rows, entries, grid, device, int(carried), size)
+        for start in range(0, len(order), size)
     ]
 
 
 def _chunk(
-    order: Sequence[int],
+    order: Int[np.ndarray, " rows"],
     rows: Sequence[Row],
+    entries: Int[np.ndarray, " all"],
     grid: Grid,
     device: torch.device,
     first: int,
     size: int,
 ) -> Chunk:
-    asked, layers = [rows[index] for index in order], grid.layers
-    joining = np.bincount([row.entry for row in asked], minlength=layers)
+    places, layers = order.tolist(), grid.layers
+    asked = [rows[place] for place in places]
+    joining = np.bincount(entries[order], minlength=layers)
     early, rest = [row for row in asked if row.early], [row for row in asked if not row.early]
     walking = len(early)
     if early and not rest:  # as many as in other chunks, whatever was asked for
@@ -107,7 +109,7 @@ def _chunk(
     if early:
         how = grid, device, walking
         replaced = _latest_early.of(early, how, lambda: _early(early, *how))
-    return Chunk(tuple(order), tuple(joining.tolist()), edits, replaced)
+    return Chunk(tuple(places), tuple(joining.tolist()), edits, replaced)
 
 
 def _rounded(count: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headpatch.engine.interventions import Intervention, Toward
+from headpatch.engine.interventions import Intervention
 from headpatch.engine.memory import release, too_little
 from headpatch.engine.patching import (
     Baseline,
@@ -140,10 +140,6 @@ def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans
             raise ValueError(f"the baseline keeps too short a suffix for positions {scope!r}")
 
 
-def _way(one: Intervention) -> tuple[str, float | None, Toward | None]:
-    return one.kind, one.alpha, one.toward
-
-
 def _walked(
     vlm: VLM, base: Baseline, interventions: Sequence[Intervention], *how: Any
 ) -> Generator[_Walked, None, None]:
@@ -175,12 +171,12 @@ def _walk_run(
     scope, answers = asked[0].positions, base.prompt.answers
     assert scope is not None  # `_refuse` lets language-model heads through only
     positions = _within(base, prefill, scope)
-    kinds = {way: number for number, way in enumerate(dict.fromkeys(map(_way, asked)))}
+    kinds = {way: number for number, way in enumerate(dict.fromkeys(one.way for one in asked))}
     ways = [(kind, alpha, base.keys(toward)) for kind, alpha, toward in kinds]
     source = sources(prefill, other, means["lm"] if means else None, ways, donor)
     early = _early(vlm, prefill, asked)
     rows_of = {
-        place: Row(one.heads, kinds[_way(one)], index in early)
+        place: Row(one.heads, kinds[one.way], index in early)
         for index, (place, one) in enumerate(zip(left, asked, strict=True))
     }
     wanted = torch.tensor(answers.ids) if answers_only else None

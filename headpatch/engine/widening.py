@@ -27,8 +27,9 @@ from headpatch.engine.prefill import LayerState, Prefill
 from headpatch.engine.replay import Replays, replays_of
 from headpatch.engine.shared_prefix import attend_deviating, attend_own
 from headpatch.engine.softcap import capped
-from headpatch.engine.trees import Packed, Tree, changed, packed
+from headpatch.engine.trees import Packed, Tree
 from headpatch.engine.walk_plan import Chunk, Early, Edits
+from headpatch.engine.walk_reads import Given, in_one_piece
 from headpatch.models.vlm import VLM, device_of
 
 
@@ -186,52 +187,11 @@ def walk(
             yield chunk, chunk.asked(logits)
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What a walk reads, beside the model; see `walk`."""
-
-    prefill: Prefill
-    source: Sequence[Tensor]
-    positions: Int[Tensor, " positions"] | None
-    tokens: Int[Tensor, " tokens"] | None
-
-
-def _read(vlm: VLM, prefill: Prefill) -> Prefill:
-    """Return a prefill without what rows that are deviations do not read."""
-    assert prefill.points is not None
-    layers = tuple(
-        one if one.known is None else replace(one, key=one.key[:, :, :0], value=one.value[:, :, :0])
-        for one in prefill.layers
-    )
-    points = prefill.points.needed(vlm.final_norm, vlm.unembedding)
-    return replace(prefill, layers=layers, points=points)
-
-
-def in_one_piece(vlm: VLM, prefill: Prefill) -> Prefill:
-    """Return what walks read of a prefill, in one piece of memory, which holds nothing else.
-
-    Of the keys and values before the suffix, those in low precision alone.
-    """
-    replays, read = replays_of(vlm), _read(vlm, prefill)
-    made = packed(read, None if replays is None else replays.layouts)
-    read = changed(read, Tensor.clone) if made is None else made[0].layout.tree(made[1])
-    layers = tuple(
-        one
-        if one.known is None
-        else replace(one, key=one.known.key[None], value=one.known.value[None])
-        for one in read.layers
-    )
-    found: Prefill = replace(read, layers=layers)
-    if replays is not None and made is not None:
-        replays.pieces[found] = made[0]
-    return found
-
-
 def _at_once(
     vlm: VLM, given: Given, chunks: Sequence[Chunk], replays: Replays
 ) -> Iterator[tuple[Chunk, Float[Tensor, "rows tokens"]]]:
     """Walk chunks whose launches are recorded, or will be (see `headpatch.engine.replay`)."""
-    kept = replays.packed(given.prefill, lambda: _read(vlm, given.prefill))
+    kept = in_one_piece(vlm, given.prefill)
     where, tokens = (
         None if one is None else one.to(vlm.device, non_blocking=True)
         for one in (given.positions, given.tokens)
