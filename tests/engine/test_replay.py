@@ -159,6 +159,18 @@ def test_what_takes_too_much_memory_or_does_not_wait_is_not_recorded(
     agree(vlm, tiny_prompt(vlm), "rows", played=False)
 
 
+def test_where_there_is_room_for_no_more_recordings_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter(range(100))
+    monkeypatch.setattr(replay, "_reserved", lambda _: next(taken))  # each takes a byte
+    monkeypatch.setattr(replay, "_MOST", 1)
+    vlm = tiny_vlm(SHAPES["plain"])
+    prompt = tiny_prompt(vlm)
+    with recorded(vlm):
+        for step in range(5):
+            run_pair(vlm, other(prompt, step))
+    assert Again.played == 3  # of the tower alone, which came first
+
+
 def test_where_memory_runs_out_recordings_go() -> None:
     vlm = tiny_vlm(SHAPES["plain"])
     prompt = tiny_prompt(vlm)

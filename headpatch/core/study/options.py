@@ -238,7 +238,7 @@ class PairsOptions(Strict):
     """GiB of memory in which pairs stay open, so that their pictures are not run again. If left
     out, 4 and at most a quarter of what is free on a CPU, 12 and at most half on a GPU."""
     record: bool = True
-    """Whether a GPU records passes that run again pair after pair: the same numbers, sooner."""
+    """Whether a GPU records passes that run again pair after pair: sooner, the same to rounding."""
 
 
 class DrawOptions(Strict):
