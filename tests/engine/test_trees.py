@@ -50,7 +50,8 @@ def test_a_tree_comes_out_as_it_went_in() -> None:
 def test_every_tensor_begins_where_the_allocator_would_put_it() -> None:
     made = pack(1)
     start = made.memory.data_ptr()
-    assert all((one.data_ptr() - start) % 512 == 0 for one in tensors_in(made.tree()))
+    there = [one for one in tensors_in(made.tree()) if one.numel()]  # others are nowhere
+    assert all((one.data_ptr() - start) % 512 == 0 for one in there)
 
 
 def test_trees_of_one_form_are_told_apart_by_their_numbers_alone() -> None:

@@ -45,7 +45,9 @@ class RankKeywords(TypedDict, total=False):
 class AblateKeywords(TypedDict, total=False):
     """Of `headpatch.ablate`."""
 
-    kinds: Several[Literal["zero", "mean", "resample", "resample-other", "resample-same", "scale", "reweight"]]
+    kinds: Several[
+        Literal["zero", "mean", "resample", "resample-other", "resample-same", "scale", "reweight"]
+    ]
     alpha: Several[float]
     directions: Several[Literal["noising", "denoising"]]
     reference: int | None
@@ -58,7 +60,9 @@ class AblateKeywords(TypedDict, total=False):
 class SweepKeywords(TypedDict, total=False):
     """Of `headpatch.sweep`."""
 
-    kinds: Several[Literal["zero", "mean", "resample", "resample-other", "resample-same", "scale", "reweight"]]
+    kinds: Several[
+        Literal["zero", "mean", "resample", "resample-other", "resample-same", "scale", "reweight"]
+    ]
     alpha: float
     directions: Several[Literal["noising", "denoising"]]
     reference: int | None
@@ -142,7 +146,18 @@ class EvaluateKeywords(TypedDict, total=False):
     each: bool
     ranking: str | None
     verdict: str | None
-    classes: Several[Literal["necessary", "sufficient", "redundant", "inhibitory", "mixed", "watches", "looks away", "inert"]]
+    classes: Several[
+        Literal[
+            "necessary",
+            "sufficient",
+            "redundant",
+            "inhibitory",
+            "mixed",
+            "watches",
+            "looks away",
+            "inert",
+        ]
+    ]
     kinds: Several[Literal["zero", "mean", "scale", "reweight", "resample"]]
     alpha: Several[float]
     toward: Literal["image", "region"]
