@@ -48,10 +48,10 @@ class Layout:
                 found[place] = own.view(self._shapes[place])
         return found
 
-    def tree(self, views: Sequence[Tensor]) -> Tree:
-        """Return the tree of these `views`."""
-        places = zip(self._places, views, strict=True)
-        return put(self._tree, {id(place): view for place, view in places})
+    def tree(self, memory: Tensor) -> Tree:
+        """Return the tree whose tensors stand there."""
+        views = zip(self._places, self.views(memory), strict=True)
+        return put(self._tree, {id(place): view for place, view in views})
 
 
 class _Part(NamedTuple):
@@ -72,7 +72,7 @@ class Packed:
 
     def tree(self) -> Tree:
         """Return the tree."""
-        return self.layout.tree(self.layout.views(self.memory))
+        return self.layout.tree(self.memory)
 
 
 _layouts: "WeakValueDictionary[Hashable, Layout]" = WeakValueDictionary()
@@ -149,8 +149,8 @@ def changed(tree: Tree, change: Callable[[Tensor], Tensor]) -> Tree:
     return put(tree, {id(one): change(one) for one in tensors})
 
 
-def packed(tree: Tree) -> tuple[Packed, list[Tensor]] | None:
-    """Copy a tree into one piece of memory; return it, and the tensors that stand there.
+def packed(tree: Tree) -> Packed | None:
+    """Copy a tree into one piece of memory.
 
     None if they are not all on one device, or something else stands in the tree.
     """
@@ -164,9 +164,8 @@ def packed(tree: Tree) -> tuple[Packed, list[Tensor]] | None:
     if (layout := _layouts.get(key)) is None:
         layout = _layouts[key] = Layout(tree, tensors)
     memory = torch.empty(layout.bytes, dtype=torch.uint8, device=tensors[0].device)
-    views = layout.views(memory)
-    copy(views, tensors)
-    return Packed(layout, memory), views
+    copy(layout.views(memory), tensors)
+    return Packed(layout, memory)
 
 
 def same(one: Tree, other: Tree) -> bool:

@@ -97,8 +97,7 @@ def _chunk(
     early, rest = [row for row in asked if row.early], [row for row in asked if not row.early]
     walking = len(early)
     if early and not rest:  # as many as in other chunks, whatever was asked for
-        walking = max(min(_rounded(len(early)), size), len(early))
-        joining[0] = walking
+        joining[0] = walking = min(_rounded(len(early)), size)
     edits: tuple[Edits | None, ...] = (None,) * layers
     if rest:
         place = first + len(early)

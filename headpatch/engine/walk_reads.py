@@ -47,7 +47,7 @@ def in_one_piece(vlm: VLM, prefill: Prefill) -> Tree:
         return known
     read = _read(vlm, prefill)
     made = packed(read)
-    return read if made is None else made[0]
+    return read if made is None else made
 
 
 def lean(vlm: VLM, prefill: Prefill) -> Prefill:
@@ -57,7 +57,7 @@ def lean(vlm: VLM, prefill: Prefill) -> Prefill:
     """
     read = _read(vlm, prefill)
     made = packed(read)
-    read = changed(read, Tensor.clone) if made is None else made[0].layout.tree(made[1])
+    read = changed(read, Tensor.clone) if made is None else made.tree()
     layers = tuple(
         one
         if one.known is None
@@ -66,5 +66,5 @@ def lean(vlm: VLM, prefill: Prefill) -> Prefill:
     )
     found: Prefill = replace(read, layers=layers)
     if made is not None:
-        _pieces[found], _ = made
+        _pieces[found] = made
     return found

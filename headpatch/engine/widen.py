@@ -114,14 +114,19 @@ class _Walked:
 
 
 def _one_ahead(walks: Iterable[_Walked]) -> Iterator[_Walked]:
-    """Yield each when the next is on its way."""
-    before = None
-    for one in walks:
-        if before is not None:
-            yield before
-        before = one
+    """Yield each when the next is on its way, or cannot be: nothing that was walked is lost."""
+    before, failed = None, None
+    try:
+        for one in walks:
+            if before is not None:
+                yield before
+            before = one
+    except Exception as error:  # too little memory for another, say
+        failed = error
     if before is not None:
         yield before
+    if failed is not None:
+        raise failed
 
 
 def _refuse(base: Baseline, interventions: Sequence[Intervention], means: ZMeans | None) -> None:

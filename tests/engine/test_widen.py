@@ -13,7 +13,7 @@ from headpatch.engine.patching import Baseline, Outcome, patch
 from headpatch.engine.prefill import Prefill
 from headpatch.engine.selfcheck import check
 from headpatch.engine.walk_plan import Chunk
-from headpatch.engine.widen import passes, widen
+from headpatch.engine.widen import _one_ahead, passes, widen
 from headpatch.engine.widening import walk
 from headpatch.errors import InputError
 from headpatch.heads import HeadSet
@@ -55,6 +55,24 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(
     assert len(told) == len({one.intervention for one in told}) == len(asked)
     for ours, theirs in zip(tight, roomy, strict=True):
         assert ours.effect == pytest.approx(theirs.effect, abs=1e-5)
+
+
+def test_what_was_walked_is_not_lost_where_the_next_walk_fails() -> None:
+    seen, walked = list[str](), list[str]()
+
+    def walks() -> Iterator[Any]:
+        for one in "abc":
+            walked.append(one)
+            yield one
+        raise InputError("a GPU", "too little memory", "more")
+
+    ahead = _one_ahead(walks())
+    for count in (2, 3, 3):
+        seen.append(next(ahead))
+        assert len(walked) == count
+    with pytest.raises(InputError, match="too little memory"):
+        next(ahead)
+    assert seen == ["a", "b", "c"]
 
 
 def test_no_room_for_one_row_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
